@@ -672,3 +672,31 @@ def test_a_block_that_is_wrong_is_told_with_all_that_does_not_depend_on_it(tmp_p
         assert f"{path}.rate: must be a whole number" in found["provider-config"].message
     assert "provider-config" in found["mode"].message
     assert "is not a directory" in found["store"].message
+
+
+def test_an_agents_workspace_that_cannot_be_read_is_noted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, gone = tmp_path / "here", tmp_path / "gone"
+    here.mkdir()
+    (here / "SOUL.md").write_text("You like tea.")
+    listed = [{"id": "a"}, {"id": "b", "workspace": str(here)}]
+    agents = {"defaults": {"workspace": str(gone)}, "list": listed}
+
+    def noted(**context: Any) -> str:
+        realtime = {"enabled": True, "agentContext": {"enabled": True, **context}}
+        found = checks(environ=KEYS, agents=agents, realtime=realtime, inboundPolicy="open")
+        assert all(check.ok for check in found.values())
+        return found["notes"].message if "notes" in found else ""
+
+    missing = f"agents.defaults.workspace: {gone} is not a directory: create it, or name another"
+    assert noted() == missing
+    for place in (here / "SOUL.md", here):
+        monkeypatch.setattr(os, "access", lambda path, mode, shut=place: Path(path) != shut)
+        assert noted() == (
+            f"{missing}; agents.list.1.workspace: {place} cannot be read: give it to the gateway's"
+            " user (chown)"
+        )
+    # Nothing reads it.
+    assert noted(enabled=False) == noted(includeWorkspaceFiles=False) == ""
+    assert "notes" not in checks(environ=KEYS, agents=agents)

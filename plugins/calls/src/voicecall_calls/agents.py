@@ -68,7 +68,7 @@ class AgentDirectory:
         named = self.backend(agent_id)
 
         def chosen(blocks: Mapping[str, Mapping[str, Any]]) -> Selected:
-            path, named_at = "agents.backends", self._named_at(agent_id)
+            path, named_at = "agents.backends", self._named_at(agent_id, "backend")
             return select(
                 registry, ProviderKind.AGENT, named, blocks, environ, path, named_at=named_at
             )
@@ -79,12 +79,11 @@ class AgentDirectory:
         info = registry.load(ProviderKind.AGENT, named)
         return chosen({**self.blocks, info.id: self.block(info)})
 
-    def _named_at(self, agent_id: str) -> str:
-        """The key that names the agent's backend."""
-        entry = self._entries.get(agent_id, {})
-        if _text_in(entry, "backend") is None:
-            return "agents.defaults.backend"
-        return f"agents.list.{list(self._entries).index(agent_id)}.backend"
+    def _named_at(self, agent_id: str, key: str) -> str:
+        """The full key that holds the agent's ``key``."""
+        if _text_in(self._entries.get(agent_id, {}), key) is None:
+            return f"agents.defaults.{key}"
+        return f"agents.list.{list(self._entries).index(agent_id)}.{key}"
 
     def block(self, info: ProviderInfo) -> Mapping[str, Any]:
         """The configuration of a backend. If it requires a model and names none, it gets the one
@@ -158,6 +157,14 @@ class AgentDirectory:
         texts = ((key, (identity.get(key) or "").strip()) for key in IDENTITY_KEYS)
         known = {key: text for key, text in texts if text}
         return AgentProfile(known, Path(workspace) if workspace is not None else None)
+
+    def workspaces(self) -> Mapping[str, Path]:
+        """The workspaces of all agents, by full key."""
+        found = {}
+        for agent_id in self.ids or [self.agent_id(None)]:
+            if (workspace := self.profile(agent_id).workspace) is not None:
+                found[self._named_at(agent_id, "workspace")] = workspace
+        return found
 
     def _text(self, agent_id: str, key: str) -> str | None:
         found = (_text_in(source, key) for source in self._sources(agent_id))

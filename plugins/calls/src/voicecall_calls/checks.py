@@ -73,7 +73,8 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     checks += _able(wiring)
     checks += local
     shown = " ".join(check.message for check in checks)
-    if notes := [note for note in wiring.notes if note not in told and note not in shown]:
+    notes = [note for note in wiring.notes if note not in told and note not in shown]
+    if notes := [*notes, *_workspaces(wiring)]:
         checks.append(SetupCheck("notes", True, "; ".join(notes)))
     return checks
 
@@ -269,6 +270,23 @@ def _agent(wiring: Wiring) -> SetupCheck:
     chosen = wiring.agents.backend(wiring.agent_id)
     hint = "" if chosen else " (set agents.defaults.backend for another one)"
     return SetupCheck("agent", True, "agent " + ", ".join(parts) + hint)
+
+
+def _workspaces(wiring: Wiring) -> Iterator[str]:
+    """What keeps a voice model from reading the agents' files; calls are possible without them."""
+    wanted = wiring.config.realtime.agent_context
+    used = wanted.enabled and wanted.include_workspace_files
+    if wiring.media is not MediaPath.REALTIME or not used:
+        return
+    for key, path in wiring.agents.workspaces().items():
+        directory = Path(os.path.expanduser(path))
+        if not os.path.isdir(directory):
+            yield f"{key}: {directory} is not a directory: create it, or name another"
+            continue
+        closed = [] if os.access(directory, os.X_OK) else [directory]
+        files = filter(os.path.exists, (directory / name for name in wanted.files))
+        for place in (*closed, *(file for file in files if not os.access(file, os.R_OK))):
+            yield f"{key}: {place} cannot be read: give it to the gateway's user (chown)"
 
 
 def _place(config: VoiceCallConfig, state_dir: Path) -> Iterator[SetupCheck]:
