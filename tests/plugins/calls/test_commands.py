@@ -118,3 +118,24 @@ def test_status_of_an_unknown_call_fails(
     assert run([*arguments, "--json"], Registry(), {"HOME": str(tmp_path)}) == 1
     output = capsys.readouterr()
     assert (json.loads(output.out), output.err) == ({"found": False}, "")
+
+
+@pytest.mark.parametrize("blank", ["", " "])
+@pytest.mark.parametrize("option", ["--to", "--message", "--mode", "--dtmf", "--agent"])
+@pytest.mark.parametrize("command", ["call", "start"])
+def test_a_call_with_an_empty_option_is_refused(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    option: str,
+    blank: str,
+) -> None:
+    def asked(*_: object, **__: object) -> NoReturn:
+        raise AssertionError("somebody is called")
+
+    monkeypatch.setattr(calls, "request", asked)
+    arguments = [command, "--to", "+15550001111", "--message", "Hello.", option, blank]
+    assert run(arguments, Registry(), {"HOME": str(tmp_path)}) == 1
+    output = capsys.readouterr()
+    assert (output.out, output.err) == ("", f"{option} is empty; give it a value\n")

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from voicecall.errors import CallNotFound, VoicecallError
+from voicecall.errors import CallNotFound, InvalidRequest, VoicecallError
 from voicecall.tones import tones_ms
 from voicecall_calls.commands.requests import DIAL_TIMEOUT_S, request
 from voicecall_gateway.commandline import ConfigOption, JsonOption
@@ -23,6 +23,13 @@ _SLOWEST = 8
 """Characters per second."""
 _KEYS_TIMEOUT_S = 60.0
 _POLL_S = 1.0
+_DIAL_OPTIONS = {
+    "to": "--to",
+    "message": "--message",
+    "mode": "--mode",
+    "dtmfSequence": "--dtmf",
+    "agentId": "--agent",
+}
 _REFUSED = {"calls": "calls", "webhooks": "webhooks", "mediaSockets": "media sockets"}
 
 
@@ -99,6 +106,10 @@ def start(
 def _dial(
     context: typer.Context, config: Path | None, method: str, params: Mapping[str, Any], json: bool
 ) -> None:
+    for name, option in _DIAL_OPTIONS.items():
+        # The phone takes a blank parameter as absent: without `to` it would call toNumber.
+        if name in params and not params[name].strip():
+            raise InvalidRequest(f"{option} is empty; give it a value")
     result = request(context, config, method, params, timeout=DIAL_TIMEOUT_S)
     call_id = result["callId"]
     _report({"callId": call_id}, json, f"calling, call id {call_id}")
