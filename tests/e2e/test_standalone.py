@@ -198,7 +198,7 @@ def test_a_port_that_is_taken_is_named(home: Home) -> None:
     ("command", "word"),
     [
         (("call", "--to", "abc", "--message", "Hello."), "E.164"),
-        (("call", "--to", PHONE, "--message", " "), "message is required"),
+        (("call", "--to", PHONE, "--message", "Hi.", "--mode", "x"), "mode must be"),
         (("dtmf", "--call-id", "none", "--digits", "x;"), "digits"),
         (("end", "--call-id", "none"), "call not found"),
     ],
