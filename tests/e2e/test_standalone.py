@@ -214,6 +214,7 @@ def test_what_is_refused_is_told_without_the_notice(
     [
         (("--to", "abc"), "E.164"),
         (("--to", PHONE, "--mode", "shout"), "notify or conversation"),
+        (("--to", PHONE, "--message", " "), "--message is empty"),
         (("--yes", "--json"), "name the number with --to"),
     ],
 )

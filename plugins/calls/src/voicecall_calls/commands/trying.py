@@ -40,7 +40,7 @@ def smoke(
     --mode conversation, until it is answered."""
     from voicecall_gateway.commands.setup import setup_report
 
-    _check_request(to, mode, yes)
+    _check_request(to, message, mode, yes)
     report = setup_report(command_line(context), config)
     result: dict[str, Any] = {"ok": report["ok"], "setup": report}
     if report["ok"]:
@@ -67,7 +67,7 @@ def smoke(
         raise typer.Exit(1)
 
 
-def _check_request(to: str | None, mode: str, yes: bool) -> None:
+def _check_request(to: str | None, message: str, mode: str, yes: bool) -> None:
     """Check the parameters, for dry runs too."""
     from voicecall.model import CallMode
     from voicecall_calls.config import normalize_number
@@ -76,6 +76,8 @@ def _check_request(to: str | None, mode: str, yes: bool) -> None:
         raise InvalidRequest("no call was placed: name the number with --to")
     if to and normalize_number(to) is None:
         raise InvalidRequest("to must be a phone number in E.164 form, such as +15550001234")
+    if not message.strip():
+        raise InvalidRequest("--message is empty; leave it out for the built-in one")
     if mode not in [known.value for known in CallMode]:
         raise InvalidRequest("mode must be notify or conversation")
 
