@@ -527,6 +527,11 @@ async def test_emulate(shell: Any) -> None:
     assert err == f"the emulator cannot listen on 203.0.113.1 port 0: {reason}\n"
     expected = f"the emulator cannot listen on 127.0.0.1 port 5: {os.strerror(errno.EADDRINUSE)}\n"
     assert shell("emulate", "taken", "--port", "5") == (1, "", expected)
+    # No document names a port at which another program listens.
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        refused = expected.replace("port 5", f"port {port}")
+        assert shell("emulate", "fake", "--json", "--port", str(port)) == (1, "", refused)
     assert shell("emulate", "fak")[2].endswith("did you mean 'fake'?\n")
     for name in wrong:
         code, out, err = shell("emulate", name)

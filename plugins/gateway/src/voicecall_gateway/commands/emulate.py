@@ -57,7 +57,7 @@ def emulate(
         raise PluginError(f"{GROUP} {carrier!r} does not load a callable {what}")
     try:
         if json:
-            port = port or _free_port(host)
+            port = _free_port(host, port)
             print_json({"carrier": carrier, "host": host, "port": port})
         # Nothing that the emulator prints may follow the document.
         with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
@@ -81,9 +81,10 @@ def _takes(start: object, *names: str) -> bool:
     return True
 
 
-def _free_port(host: str) -> int:
-    """A port that is free now: an emulator does not report the port that it chooses."""
+def _free_port(host: str, port: int) -> int:
+    """``port`` or, for 0, any other that is free now: an emulator does not report the port that it
+    chooses. Raises ``OSError`` if it is in use."""
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.create_server((host, 0), family=family) as listener:
-        port: int = listener.getsockname()[1]
-    return port
+    with socket.create_server((host, port), family=family) as listener:
+        free: int = listener.getsockname()[1]
+    return free
