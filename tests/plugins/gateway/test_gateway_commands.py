@@ -541,6 +541,18 @@ async def test_emulate(shell: Any) -> None:
     assert len(given) == 2
 
 
+async def test_emulate_refuses_empty_options_and_hosts_without_an_address(shell: Any) -> None:
+    def nowhere(**options: Any) -> None:
+        raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
+
+    shell.extra = [("voicecall.emulator", "fake", nowhere)]
+    for option in ("--host", "--tts", "--auth-token"):
+        expected = f"{option} is empty; give it a value, or leave it out\n"
+        assert shell("emulate", "fake", option, " ") == (1, "", expected)
+    expected = "the emulator cannot listen on x.invalid port 0: Name or service not known\n"
+    assert shell("emulate", "fake", "--host", "x.invalid") == (1, "", expected)
+
+
 async def test_emulate_tells_a_carrier_without_emulator_from_one_that_is_not_installed(
     shell: Any,
 ) -> None:

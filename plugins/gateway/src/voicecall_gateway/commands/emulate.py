@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from voicecall import ProviderKind
-from voicecall.errors import PluginError, VoicecallError
+from voicecall.errors import InvalidRequest, PluginError, VoicecallError
 from voicecall_gateway.commandline import JsonOption, command_line
 from voicecall_gateway.output import print_json
 
@@ -43,6 +43,10 @@ def emulate(
     json: JsonOption = False,
 ) -> None:
     """Run the emulator of a carrier until Ctrl-C."""
+    for option, value in (("--host", host), ("--tts", tts), ("--auth-token", auth_token)):
+        # An empty host would mean all addresses of this machine.
+        if value is not None and not value.strip():
+            raise InvalidRequest(f"{option} is empty; give it a value, or leave it out")
     registry = command_line(context).registry
     emulators = [found.id for found in registry.found(GROUP)]
     if carrier not in emulators and carrier in registry.ids(ProviderKind.TELEPHONY):
@@ -63,8 +67,9 @@ def emulate(
         with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
             start(port=port, **options)
     except OSError as error:
-        # Not error.strerror, to which Python may have added the address.
-        reason = os.strerror(error.errno) if error.errno else error
+        # Not strerror of other errors, to which Python may have added the address.
+        named = error.strerror if isinstance(error, socket.gaierror) else None
+        reason = named or (os.strerror(error.errno) if error.errno else error)
         raise VoicecallError(
             f"the emulator cannot listen on {host} port {port}: {reason}"
         ) from None
