@@ -10,7 +10,7 @@ import types
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NoReturn
 
 import anyio
 import anyio.to_thread
@@ -541,16 +541,21 @@ async def test_emulate(shell: Any) -> None:
     assert len(given) == 2
 
 
-async def test_emulate_refuses_empty_options_and_hosts_without_an_address(shell: Any) -> None:
-    def nowhere(**options: Any) -> None:
+async def test_emulate_refuses_empty_options_and_hosts_without_an_address(
+    shell: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def nowhere(*_: object) -> NoReturn:
         raise socket.gaierror(socket.EAI_NONAME, "Name or service not known")
 
-    shell.extra = [("voicecall.emulator", "fake", nowhere)]
+    shell.extra = [("voicecall.emulator", "fake", lambda **_: None)]
     for option in ("--host", "--tts", "--auth-token"):
         expected = f"{option} is empty; give it a value, or leave it out\n"
         assert shell("emulate", "fake", option, " ") == (1, "", expected)
-    expected = "the emulator cannot listen on x.invalid port 0: Name or service not known\n"
-    assert shell("emulate", "fake", "--host", "x.invalid") == (1, "", expected)
+    expected = "the emulator cannot listen on a..b: this is not a host name\n"
+    assert shell("emulate", "fake", "--host", "a..b") == (1, "", expected)
+    monkeypatch.setattr(socket, "getaddrinfo", nowhere)
+    expected = "the emulator cannot listen on x.invalid: Name or service not known\n"
+    assert shell("emulate", "fake", "--host", "x.invalid", "--json") == (1, "", expected)
 
 
 async def test_emulate_tells_a_carrier_without_emulator_from_one_that_is_not_installed(

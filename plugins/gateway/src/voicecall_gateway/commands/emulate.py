@@ -60,6 +60,11 @@ def emulate(
         what = "run(port=, host=, auth_token=, tts=)"
         raise PluginError(f"{GROUP} {carrier!r} does not load a callable {what}")
     try:
+        socket.getaddrinfo(host, port)
+    except (OSError, UnicodeError) as error:
+        why = error.strerror if isinstance(error, OSError) else "this is not a host name"
+        raise VoicecallError(f"the emulator cannot listen on {host}: {why}") from None
+    try:
         if json:
             port = _free_port(host, port)
             print_json({"carrier": carrier, "host": host, "port": port})
@@ -67,9 +72,8 @@ def emulate(
         with contextlib.redirect_stdout(sys.stderr) if json else contextlib.nullcontext():
             start(port=port, **options)
     except OSError as error:
-        # Not strerror of other errors, to which Python may have added the address.
-        named = error.strerror if isinstance(error, socket.gaierror) else None
-        reason = named or (os.strerror(error.errno) if error.errno else error)
+        # Not error.strerror, to which Python may have added the address.
+        reason = os.strerror(error.errno) if error.errno else error
         raise VoicecallError(
             f"the emulator cannot listen on {host} port {port}: {reason}"
         ) from None
