@@ -18,7 +18,7 @@ from .registry import Registry
 
 __all__ = ["Selected", "Selection", "missing_fields", "provider_config", "select"]
 
-_VARIABLE = re.compile(r"\$\{.*\}", re.DOTALL)
+_VARIABLE = re.compile(r"\$\{[A-Z][A-Z0-9_]*\}")
 
 
 class Selection(StrEnum):
@@ -40,11 +40,12 @@ class Selected:
 
 
 def _unresolved(value: Any) -> bool:
-    """Whether a value is missing, blank, or contains an unresolved ``${...}``, and so cannot be a
-    credential."""
+    """Whether a value is missing, blank, or contains an unresolved ``${VAR}``, and so cannot be a
+    credential. A password may contain ``${...}`` with another name, but not consist of it."""
     if not isinstance(value, str):
         return value is None
-    return not value.strip() or _VARIABLE.search(value) is not None
+    whole = value.startswith("${") and value.endswith("}")
+    return not value.strip() or whole or _VARIABLE.search(value) is not None
 
 
 def _with_environment(
