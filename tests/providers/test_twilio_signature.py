@@ -267,6 +267,9 @@ def test_a_redelivery_has_the_same_digest_and_other_content_another() -> None:
     assert digest_of(first) == digest_of(again)
     other = replace(first, body=first.body + b"&more=1")
     assert digest_of(other) != digest_of(first)
+    # The rounds of a silent caller have equal forms.
+    rounds = [replace(first, url=f"{WEBHOOK}?type=turn&n={n}") for n in (0, 1)]
+    assert len({digest_of(each) for each in (first, *rounds)}) == 3
     # Once the signature was checked, it is the name of the signed content.
     checked = replace(first)
     assert verify_request(checked, KEYS) == digest_of(checked)
