@@ -76,6 +76,10 @@ async def test_each_request_that_is_wrong_has_its_status(
         for path in ("/voice/webhooks", "/voice/webhook/more", "/"):
             told = f"nothing is served at {path} (serve.path: /voice/webhook)"
             assert caplog.messages.count(told) == 1
+        # Only what may be an attack, or a wrong setting, is a warning.
+        for status, level in ((405, logging.INFO), (401, logging.WARNING), (413, logging.WARNING)):
+            told = [each for each in caplog.records if f" refused: {status}, " in each.getMessage()]
+            assert {each.levelno for each in told} == {level}
         assert server.refused_webhooks == Counter(status for status, *_ in requests)
         # None of them has used anything up.
         response = await client.post(url, content=body, headers=right)
