@@ -81,13 +81,18 @@ def voicecall_tts_providers():
 """
 
 
-def test_a_voice_that_needs_a_key_has_it_from_the_environment(tmp_path: Path) -> None:
-    (tmp_path / "acme_voice.py").write_text(ACME)
-    about = tmp_path / "acme-1.0.dist-info"
+def installed(path: Path, module: str) -> str:
+    """What to put in ``PYTHONPATH`` for the voice ``acme``."""
+    (path / "acme_voice.py").write_text(module)
+    about = path / "acme-1.0.dist-info"
     about.mkdir()
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n")
     (about / "entry_points.txt").write_text("[voicecall.tts]\nacme = acme_voice\n")
-    path = str(tmp_path)
+    return str(path)
+
+
+def test_a_voice_that_needs_a_key_has_it_from_the_environment(tmp_path: Path) -> None:
+    path = installed(tmp_path, ACME)
     with emulator("--tts", "acme", PYTHONPATH=path, ACME_KEY="a-key-of-acme") as (printed, process):
         assert printed["apiBaseUrl"].startswith("http://127.0.0.1:")
     assert process.returncode == 0
@@ -98,4 +103,26 @@ def test_a_voice_that_needs_a_key_has_it_from_the_environment(tmp_path: Path) ->
         text=True,
     )
     said = "tts.providers.acme.apiKey: is required by Acme (or set ACME_KEY)\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", said)
+
+
+@pytest.mark.parametrize(
+    ("made", "why"),
+    [
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("5", "TypeError: its factory returns int, not a SpeechProvider"),
+    ],
+)
+@pytest.mark.parametrize("carrier", ["mock", "twilio"])
+def test_a_voice_that_cannot_be_made_is_named(
+    tmp_path: Path, carrier: str, made: str, why: str
+) -> None:
+    path = installed(tmp_path, ACME.replace("ScriptedSpeech()", made))
+    done = subprocess.run(
+        [str(VOICECALL), "emulate", carrier, "--tts", "acme"],
+        env={**os.environ, "PYTHONPATH": path, "ACME_KEY": "a-key-of-acme"},
+        capture_output=True,
+        text=True,
+    )
+    said = f"the tts provider 'acme' cannot be used: {why}\n"
     assert (done.returncode, done.stdout, done.stderr) == (1, "", said)

@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import anyio
 
 from voicecall import ProviderContext, ProviderKind
+from voicecall.errors import PluginError, VoicecallError
 from voicecall.registry import Registry
 from voicecall.selection import provider_config
 from voicecall.tts import SpeechProvider
@@ -52,9 +53,16 @@ def _speech(provider_id: str, state_dir: Path) -> SpeechProvider:
         block = provider_config(info, config, os.environ, path)
         return info.factory(block, ProviderContext(state_dir, create=create))
 
-    speech = create(ProviderKind.TTS, provider_id, {})
-    if not isinstance(speech, SpeechProvider):
-        raise TypeError(f"{provider_id} is not a speech provider")
+    try:
+        speech = create(ProviderKind.TTS, provider_id, {})
+        if not isinstance(speech, SpeechProvider):
+            raise TypeError(f"its factory returns {type(speech).__name__}, not a SpeechProvider")
+    except VoicecallError:
+        raise
+    except (Exception, SystemExit) as error:
+        raise PluginError(
+            f"the tts provider {provider_id!r} cannot be used: {type(error).__name__}: {error}"
+        ) from error
     return speech
 
 
