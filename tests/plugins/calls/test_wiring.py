@@ -248,6 +248,9 @@ def test_what_is_passed_over_or_useless_is_noted() -> None:
     assert any("allowFrom is empty" in note for note in wiring.notes)
     listed = wire(inboundPolicy="allowlist", allowFrom=["+15550001111"])
     assert listed.notes == []
+    (unused,) = wire(allowFrom=["+15550001111"]).notes
+    assert "allowFrom has no effect: inboundPolicy is disabled" in unused
+    assert wire(inboundPolicy="open", allowFrom=["+15550001111"]).notes == []
     (misspelt,) = wire(pubic={"apiKey": "k"}).notes
     assert misspelt.endswith("no such carrier is installed; did you mean 'public'?")
 

@@ -153,6 +153,9 @@ def resolve(
     wiring.notes.extend([*ignored_blocks(config, registry), *spoken_fields(config)])
     if config.inbound_policy == "allowlist" and not config.allow_from:
         wiring.notes.append(f"{CONFIG_PATH}.allowFrom is empty: every inbound call is refused")
+    if config.inbound_policy == "disabled" and config.allow_from:
+        why = "inboundPolicy is disabled, and every inbound call is refused"
+        wiring.notes.append(f"{CONFIG_PATH}.allowFrom has no effect: {why}")
     if config.skip_signature_verification:
         wiring.notes.append(UNVERIFIED)
     wiring.notes.extend([] if wrong else of_other_calls(config, wiring.media))
