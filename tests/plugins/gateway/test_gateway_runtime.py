@@ -24,6 +24,7 @@ from voicecall.seam import SystemSeam
 from voicecall_gateway.host import provider_context
 from voicecall_gateway.pluginhost import PluginHost
 from voicecall_gateway.plugins import GROUP
+from voicecall_gateway.runtime import Gateway
 from voicecall_gateway.sections import url_host
 from voicecall_testing.offering import offered
 
@@ -384,6 +385,19 @@ async def test_an_entry_without_a_plugin_warns_once(
     async with lab.gateway(tree={"plugins": {"entries": {"gone": {}}}}).run() as gateway:
         assert await gateway.wait_started() == []
     assert caplog.text.count("plugins.entries.gone: no plugin of this name is installed") == 1
+
+
+async def test_a_block_with_a_misspelt_name_warns(
+    lab: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    info = ProviderInfo(
+        kind=ProviderKind.TTS, id="speaker", label="Speaker", factory=lambda config, context: None
+    )
+    loaded = lab.gateway(tree={"tts": {"providers": {"speeker": {}}}}).loaded
+    gateway = Gateway(loaded, Registry(entries=[], extra=[offered(info)]))
+    async with gateway.run():
+        assert await gateway.wait_started() == []
+    assert caplog.text.count("tts.providers.speeker: no tts provider of this name") == 1
 
 
 async def test_a_plugin_under_another_name_or_with_a_broken_hook(

@@ -158,6 +158,25 @@ def test_config_check_warns_of_wrong_blocks(
     assert report["warnings"] == [f"{file}: {text}" for text in warnings]
 
 
+def test_config_check_warns_of_blocks_with_misspelt_names(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    info = replace(voice(ProviderKind.TTS), id="speaker", aliases=("speakers",))
+    installed = Registry(entries=[], extra=[("voicecall.gateway", "p", Phone()), offered(info)])
+    blocks: dict[str, Any] = {"providers": {"speeker": {}, "speakers": {}, "elsewhere": {}}}
+    file = tmp_path / "config.json5"
+    file.write_text(json.dumps({"tts": blocks, **phone({"streaming": blocks})}))
+    assert run(["config", "check", "--json", "--config", str(file)], installed, {}) == 0
+    wrong = (
+        "speeker: no tts provider of this name is installed; the block is ignored;"
+        " did you mean 'speaker'?"
+    )
+    assert json.loads(capsys.readouterr().out)["warnings"] == [
+        f"{file}: tts.providers.{wrong}",
+        f"{file}: plugins.entries.p.config.streaming.providers.{wrong}",
+    ]
+
+
 def test_a_model_may_stand_elsewhere() -> None:
     class Mind(ConfigModel):
         model: str

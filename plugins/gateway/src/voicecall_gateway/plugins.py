@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "GROUP",
+    "LIKENESS",
     "LoadedPlugin",
     "described_plugin",
     "load_plugin",
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 GROUP = "voicecall.gateway"
-_LIKENESS = 0.75
+LIKENESS = 0.75
 """How similar a name must be to an installed one to count as a misspelling of it."""
 
 
@@ -120,7 +121,7 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
     installed = plugin_ids(registry)
     found = [
         f"plugins.entries.{plugin_id}: no plugin of this name is installed; the entry is"
-        f" ignored{did_you_mean(plugin_id, installed, _LIKENESS)}"
+        f" ignored{did_you_mean(plugin_id, installed, LIKENESS)}"
         for plugin_id, entry in sorted(loaded.plugins.entries.items())
         if plugin_id not in installed and entry.enabled
     ]
@@ -129,7 +130,7 @@ def missing_plugins(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
         f"plugins.{key}: no plugin {name!r} is installed{meant}"
         for key, names in lists.items()
         for name in names
-        if name not in installed and (meant := did_you_mean(name, installed, _LIKENESS))
+        if name not in installed and (meant := did_you_mean(name, installed, LIKENESS))
     ]
     found += [
         f"{name}: is ignored; it belongs in plugins.entries.{name}.config"
@@ -145,7 +146,7 @@ def missing_tools(loaded: LoadedConfig, known: Collection[str]) -> Sequence[str]
     return [
         f"{loaded.source}: gateway.tools.deny: there is no tool {name!r}{meant}"
         for name in loaded.gateway.tools.deny
-        if name not in known and (meant := did_you_mean(name, known, _LIKENESS))
+        if name not in known and (meant := did_you_mean(name, known, LIKENESS))
     ]
 
 
@@ -156,7 +157,7 @@ def missing_backends(registry: Registry, loaded: LoadedConfig) -> Sequence[str]:
     installed = registry.ids(ProviderKind.AGENT)
     return [
         f"{loaded.source}: agents.backends.{agent_id}: no agent of this name is installed; the"
-        f" block is ignored{did_you_mean(agent_id, installed, _LIKENESS)}"
+        f" block is ignored{did_you_mean(agent_id, installed, LIKENESS)}"
         for agent_id in sorted(blocks if isinstance(blocks, dict) else ())
         if agent_id not in installed
     ]

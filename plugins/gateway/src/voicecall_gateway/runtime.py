@@ -28,6 +28,7 @@ from .logs import private_directory
 from .parameters import refuse_unknown
 from .plugins import missing_backends, missing_plugins, missing_tools
 from .pluginset import PluginSet
+from .providerblocks import misspelt_blocks
 from .reload import Reloader
 from .rpc import RpcServer
 from .sections import url_host
@@ -144,6 +145,7 @@ class Gateway:
             [
                 *loaded.warnings,
                 *missing_plugins(self.registry, loaded),
+                *misspelt_blocks(self.registry, loaded),
                 *missing_tools(loaded, self.host.tools),
             ],
         )

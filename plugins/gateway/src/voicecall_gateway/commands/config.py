@@ -135,12 +135,14 @@ def remarks(line: CommandLine, loaded: LoadedConfig) -> dict[str, list[str]]:
     """``{warnings, notes}``; a gateway logs the same when it starts."""
     from voicecall_gateway.pluginconfig import value_warnings
     from voicecall_gateway.plugins import load_plugins, missing_backends, missing_plugins
+    from voicecall_gateway.providerblocks import misspelt_blocks
 
     plugins = load_plugins(line.registry, loaded)
     return {
         "warnings": [
             *loaded.warnings,
             *missing_plugins(line.registry, loaded),
+            *misspelt_blocks(line.registry, loaded),
             *value_warnings(line.registry, loaded, plugins),
         ],
         "notes": [*loaded.notes, *missing_backends(line.registry, loaded)],
