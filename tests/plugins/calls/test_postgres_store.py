@@ -423,7 +423,8 @@ def test_a_url_that_is_none(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "password", ["one@secret", "one/secret", "12/secret", "secret/@@", "@secret"]
+    "password",
+    ["one@secret", "one/secret", "12/secret", "secret/@@", "@secret", "one@two/secret"],
 )
 def test_a_password_with_signs_of_a_url_is_not_quoted(tmp_path: Path, password: str) -> None:
     with pytest.raises(ConfigError, match="%40 and %2F") as caught:
@@ -439,7 +440,12 @@ def test_a_password_with_signs_of_a_url_is_not_quoted(tmp_path: Path, password: 
 
 
 @pytest.mark.parametrize(
-    "url", ["postgresql:///calls?host=/run/postgresql", "postgresql://u@[::1]:5432/a@b"]
+    "url",
+    [
+        "postgresql:///calls?host=/run/postgresql",
+        "postgresql://u@[::1]:5432/a@b",
+        "postgresql://u:p@h/a%40b",
+    ],
 )
 def test_hosts_and_databases_of_other_forms(url: str) -> None:
     assert ServerAddress.parse(url).name.startswith("postgresql://")

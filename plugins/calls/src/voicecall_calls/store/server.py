@@ -60,7 +60,7 @@ class ServerAddress:
                 "the URL of the PostgreSQL store is invalid; it must look like"
                 " postgresql://user:password@host:5432/database"
             ) from None
-        if _may_hold_a_password(given):
+        if _may_hold_a_password(given, url.count("@")):
             raise ConfigError(
                 "the URL of the PostgreSQL store is invalid; characters of a password such as @"
                 " and / must be written as %40 and %2F"
@@ -128,11 +128,13 @@ class ServerAddress:
         made.execute("RESET lock_timeout")
 
 
-def _may_hold_a_password(given: Mapping[str, str]) -> bool:
+def _may_hold_a_password(given: Mapping[str, str], ats: int) -> bool:
     """Whether a part of ``given`` that errors quote may contain a piece of the password: libpq
-    ends the password at the first @ or slash."""
+    ends the password at the first @ or slash. ``ats`` is the number of @ in the URL."""
     ports = given.get("port", "").replace(",", "")
-    database = "user" not in given and "@" in given.get("dbname", "")
+    database = "@" in given.get("dbname", "") and (
+        "user" not in given or ("password" in given and ats > 1)
+    )
     return "@" in given.get("host", "") or database or not (ports + "0").isdecimal()
 
 
