@@ -106,6 +106,7 @@ def test_the_journal_of_postgres() -> None:
         ),
         ({"provider": "sqlite", "url": URL}, ConfigError, r"store\.url: unknown key"),
         ({"provider": "sqlite", "directory": 5}, ConfigError, r"store: must be the path of a dir"),
+        (URL, ConfigError, r"store: must be the path of a directory, not a URL; .*{ provider"),
         ("/calls\0", ConfigError, r"store: must be the path of a directory"),
         ("~no-such-user/calls", ConfigError, r"store: .*write the path in full"),
     ],

@@ -25,6 +25,13 @@ def store_directory(config: VoiceCallConfig, state_dir: Path) -> Path:
         return (state_dir / "voice-calls").absolute()
     if not isinstance(named, str) or "\0" in named:
         raise ConfigError("must be the path of a directory", path=_PATH)
+    if "://" in named:
+        # It may contain a password, and is not quoted.
+        raise ConfigError(
+            "must be the path of a directory, not a URL; for a database, write an object,"
+            ' { provider: "...", url: "..." }',
+            path=_PATH,
+        )
     try:
         return Path(named).expanduser().absolute()
     except RuntimeError:
