@@ -188,7 +188,7 @@ def test_broken_plugins_and_wrong_values(clinic: Clinic, fake_plugin: Any) -> No
     clinic.extra.append(("voicecall.gateway", "broken", fake_plugin("other")))
     clinic.file.write_text("{plugins: {entries: {'voice-call': {config: {maxCals: 1}}}}}")
     messages = [issue["message"] for issue in clinic.json("--fix")["issues"]]
-    assert any("calls itself 'other'" in text for text in messages)
+    assert any(text.startswith("the plugin 'broken' calls itself 'other'") for text in messages)
     assert any("config.maxCals: unknown key" in text for text in messages)
     clinic.file.write_text("{a: }")
     (issue,) = clinic.json()["issues"]

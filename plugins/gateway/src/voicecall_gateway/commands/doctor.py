@@ -83,7 +83,11 @@ def _problems(line: CommandLine, config: Path | None) -> list[Issue]:
     from .config import config_report
 
     report = config_report(line, config)
-    return [_issue(report["file"], text) for text in report["problems"]]
+    # A problem of the file names it; one of a plugin is not about the file.
+    return [
+        {"path": report["file"], "replacement": None, "message": text}
+        for text in report["problems"]
+    ]
 
 
 def _files(line: CommandLine) -> list[Issue]:
@@ -140,8 +144,7 @@ def _passwords_in_urls(tree: Any) -> list[str]:
 
 
 def _issue(path: Path | str, message: str) -> Issue:
-    text = message if message.startswith(str(path)) else f"{path} {message}"
-    return {"path": str(path), "replacement": None, "message": text}
+    return {"path": str(path), "replacement": None, "message": f"{path} {message}"}
 
 
 def _is_mode(issue: Issue) -> bool:
