@@ -178,6 +178,7 @@ class Everything(ConfigModel):
     way: Literal["up", "down"] = "up"
     both: list[int] = Field(default=[1], min_length=1, max_length=2)
     pair: tuple[str, ...] = ()
+    some: tuple[int, ...] = Field(default=(1,), min_length=1)
     texts: str | tuple[str, ...] = ()
     below: Inner = Inner()
     free: dict[str, int] = Field(default_factory=dict)
@@ -210,6 +211,8 @@ class Everything(ConfigModel):
         ("both", [], "both: must have at least 1 entries"),
         ("both", [1, 2, 3], "both: must have at most 2 entries"),
         ("pair", "a", "pair: must be a list, [ ... ]"),
+        ("some", [], "some: must have at least 1 entries"),
+        ("some", ["x"], "some.0: must be a whole number"),
         ("texts", 3, "texts: must be a string or a list, [ ... ]"),
         ("texts", None, "texts: must be a string or a list, [ ... ]"),
         ("texts", {"a": "b"}, "texts: must be a string or a list, [ ... ]"),

@@ -159,8 +159,13 @@ def _problems(
     missing: Collection[str] = (),
 ) -> str:
     found: dict[str, list[str]] = {}
-    for item in error.errors():
+    items = error.errors()
+    above = {item["loc"][:depth] for item in items for depth in range(len(item["loc"]))}
+    for item in items:
         if missing and (not item["loc"] or item["loc"][0] in missing):
+            continue
+        if item["type"] == "too_short" and item["loc"] in above:
+            # pydantic does not count the wrong entries of a tuple.
             continue
         full, text = _problem(model, item, values, path, env)
         found.setdefault(full, []).append(text)
