@@ -52,6 +52,13 @@ def test_yaml_is_not_read(tmp_path: Path, suffix: str) -> None:
     [
         ("{a: 1,\n b: }", "c: is not valid JSON5: line 2, column 5: unexpected"),
         ("{", "line 1"),
+        ("{\n", "line 2, column 1: unexpected end of input"),
+        (
+            "{\n  voice-call: {}}",
+            'column 9: unexpected "c"; write this key in quotes: "voice-call"',
+        ),
+        ("{digits: {1: 'x'}}", 'unexpected ":"; write this key in quotes: "1"'),
+        ("{+15550001234: {}}", 'unexpected "1"; write this key in quotes: "+15550001234"'),
         ("  \n", "is empty"),
         ("[1]", "must hold one object"),
         ("null", "not null"),
@@ -67,6 +74,11 @@ def test_malformed_text_names_the_place(text: str, expected: str) -> None:
         parse_tree(text, "c")
     assert expected in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_a_key_that_is_not_at_fault_is_not_named() -> None:
+    with pytest.raises(ConfigError, match=r'unexpected "b"$'):
+        parse_tree('{"a-b": "x-y: z" b: 1}', "c")
 
 
 @pytest.mark.parametrize("name", ["c.json5", "c.json", "c.toml"])

@@ -18,6 +18,8 @@ FileVersion = tuple[int, int, int]
 MOST_LEVELS = 100
 """Of nested objects and lists; other code processes them recursively."""
 _JSON5_ERROR = re.compile(r"^<string>:(\d+) (.*) at column (\d+)$", re.DOTALL)
+_BARE_NAME = re.compile(r"([A-Za-z_$][\w$]*-[\w$-]*|\+?\d[\w$-]*)\s*:")
+"""A key that JSON5 accepts only in quotes."""
 
 
 def file_exists(file: Path) -> bool:
@@ -128,15 +130,19 @@ def _json(text: str, name: str) -> Any:
     try:
         return json5.loads(text, object_pairs_hook=members)
     except ValueError as error:
-        raise ConfigError(f"{name}: is not valid JSON5: {_place(str(error))}") from None
+        raise ConfigError(f"{name}: is not valid JSON5: {_place(str(error), text)}") from None
 
 
-def _place(message: str) -> str:
+def _place(message: str, text: str) -> str:
     match = _JSON5_ERROR.match(message)
     if match is None:
         return message
     line, what, column = match.groups()
-    return f"line {line}, column {column}: {what[:1].lower()}{what[1:]}"
+    place = f"line {line}, column {column}: {what[:1].lower()}{what[1:]}"
+    for bare in _BARE_NAME.finditer(text.split("\n")[int(line) - 1]):
+        if bare.start() < int(column) <= bare.end():
+            return f'{place}; write this key in quotes: "{bare[1]}"'
+    return place
 
 
 def _kind(value: Any) -> str:
