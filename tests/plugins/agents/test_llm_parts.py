@@ -249,6 +249,14 @@ def test_a_name_without_a_model_is_a_configuration_error(name: str) -> None:
     ]
 
 
+def test_a_model_that_another_key_names_is_named_by_its_value() -> None:
+    wrong = ("groq:small", "nobody/small", "openai:")
+    uninstalled, unknown, nameless = model_problems(config(model="openai:small", apiKey="k"), wrong)
+    assert uninstalled.startswith("the model 'groq:small': the client of 'groq' is not installed")
+    assert unknown.startswith("the model 'nobody/small': ")
+    assert nameless == "the model 'openai:': 'openai:' is not the name of a model"
+
+
 @pytest.mark.parametrize("name", ["nobody:small", "nobody/small"])
 def test_an_unknown_provider_is_a_configuration_error(name: str) -> None:
     with pytest.raises(ConfigError, match=r"pydantic-ai\.model.*nobody"):

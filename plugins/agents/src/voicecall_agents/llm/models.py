@@ -19,6 +19,7 @@ _DEFAULT_PROVIDER = "openai"
 _MODEL_KINDS = {"openai": "openai-chat"}
 """Servers compatible with OpenAI's speak Chat Completions; ``openai-responses:…`` selects the other
 protocol."""
+_MODEL_PATH = f"{BACKEND_PATH}.model"
 _KEY_PATH = f"{BACKEND_PATH}.apiKey"
 _PLACEHOLDER = re.compile(r"\$\{(?:([A-Z][A-Z0-9_]*)|[^{}]*)\}")
 _UNAVAILABLE = "${SECRET_UNAVAILABLE}"
@@ -40,7 +41,7 @@ def make_model(name: str, *, base_url: str | None = None, api_key: str | None = 
     provider, and if the provider's client is not installed or its key is missing."""
     provider_id, model = split_name(name)
     if not (provider_id and model):
-        raise ConfigError(f"{name!r} is not the name of a model", path=f"{BACKEND_PATH}.model")
+        raise ConfigError(f"{name!r} is not the name of a model", path=_MODEL_PATH)
 
     def provider(_: str) -> Provider[Any]:
         return _make_provider(provider_id, base_url, api_key)
@@ -85,6 +86,9 @@ def model_problems(config: LlmConfig, others: Collection[str] = ()) -> list[str]
             configured_model(config, name)
         except ConfigError as error:
             text = str(error)
+            if name != config.model and error.path == _MODEL_PATH:
+                # Another key names this model.
+                text = f"the model {name!r}{text.removeprefix(_MODEL_PATH)}"
             if error.env is not None and not _same_provider(config, name):
                 text = f"the model {name!r} needs a key: set {error.env}"
             problems.append(text)
@@ -115,9 +119,9 @@ def _config_error(provider_id: str, error: Exception) -> ConfigError:
         return ConfigError(
             f"the client of {provider_id!r} is not installed: "
             f'pip install "pydantic-ai-slim[{provider_id}]"',
-            path=f"{BACKEND_PATH}.model",
+            path=_MODEL_PATH,
         )
     variable = _VARIABLE.search(text)
     if variable is not None:
         return ConfigError(f"is required by {provider_id}", path=_KEY_PATH, env=variable.group())
-    return ConfigError(text, path=f"{BACKEND_PATH}.model")
+    return ConfigError(text, path=_MODEL_PATH)
