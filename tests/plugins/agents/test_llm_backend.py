@@ -461,6 +461,13 @@ NOT_A_FUNCTION = 3
 def untyped(*things: object) -> None: ...
 
 
+class Loaf:
+    """A type that JSON cannot express."""
+
+
+def bake(loaf: Loaf) -> None: ...
+
+
 async def test_a_tool_is_used(running: Running, make_turn: MakeTurn) -> None:
     use = ModelReply(text="I will look.", tools=(ToolUse("clock", {"zone": "cet"}),))
     stub = OpenAiStub([use, ModelReply(text="It is noon.")])
@@ -674,8 +681,14 @@ async def test_tools_that_cannot_be_loaded(make_agent: MakeAgent, path: str, pro
 
 
 async def test_two_tools_of_one_name(make_agent: MakeAgent) -> None:
-    with pytest.raises(ConfigError, match=r"pydantic-ai\.tools: not usable"):
+    with pytest.raises(ConfigError, match=r"pydantic-ai\.tools\.1: .*:clock is not usable"):
         make_agent("http://127.0.0.1:9/v1", tools=[f"{HERE}:clock", f"{HERE}:clock"])
+
+
+async def test_a_tool_with_a_type_of_its_own(make_agent: MakeAgent) -> None:
+    with pytest.raises(ConfigError, match=r"tools\.1: .*:bake is not usable .*Loaf") as caught:
+        make_agent("http://127.0.0.1:9/v1", tools=[f"{HERE}:clock", f"{HERE}:bake"])
+    assert "\n" not in str(caught.value)
 
 
 async def test_a_model_that_never_stops_calling_tools(

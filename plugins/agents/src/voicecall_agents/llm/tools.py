@@ -136,13 +136,19 @@ def _press_keys() -> Tool[AgentTurn]:
 
 
 def _functions(paths: Sequence[str], timeout_s: float) -> FunctionToolset[AgentTurn]:
-    functions = [_load(path, number) for number, path in enumerate(paths)]
-    try:
-        # The guard gives up earlier. This limit is needed all the same: it makes the library
-        # abandon the thread of a synchronous function.
-        return FunctionToolset(functions, timeout=2 * timeout_s)
-    except Exception as error:  # noqa: BLE001 (types without a schema raise anything)
-        raise ConfigError(f"not usable as tools: {error}", path=f"{BACKEND_PATH}.tools") from None
+    # The guard gives up earlier. This limit is needed all the same: it makes the library abandon the
+    # thread of a synchronous function.
+    toolset: FunctionToolset[AgentTurn] = FunctionToolset(timeout=2 * timeout_s)
+    for number, path in enumerate(paths):
+        function = _load(path, number)
+        try:
+            toolset.add_function(function)
+        except Exception as error:  # noqa: BLE001 (types without a schema raise anything)
+            # The lines that pydantic adds are advice on its own configuration.
+            why = str(error).partition("\n")[0]
+            text = f"{path} is not usable as a tool: {why}"
+            raise ConfigError(text, path=f"{BACKEND_PATH}.tools.{number}") from None
+    return toolset
 
 
 def _load(path: str, number: int) -> Callable[..., Any]:
