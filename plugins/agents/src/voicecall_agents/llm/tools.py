@@ -136,8 +136,8 @@ def _press_keys() -> Tool[AgentTurn]:
 
 
 def _functions(paths: Sequence[str], timeout_s: float) -> FunctionToolset[AgentTurn]:
-    # The guard gives up earlier. This limit is needed all the same: it makes the library abandon the
-    # thread of a synchronous function.
+    # The guard gives up earlier. This limit is needed all the same: it makes the library abandon
+    # the thread of a synchronous function.
     toolset: FunctionToolset[AgentTurn] = FunctionToolset(timeout=2 * timeout_s)
     for number, path in enumerate(paths):
         function = _load(path, number)
