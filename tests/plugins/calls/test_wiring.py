@@ -497,16 +497,21 @@ def test_fields_that_nothing_is_filled_in_for_are_told() -> None:
 
 def test_keys_of_other_sections_that_look_like_slips_are_told() -> None:
     model = {"primary": "v/small", "fallback": ["v/big"]}
+    identity = {"nmae": "Mira", "avatar": "mira.png"}
     agents = {
         "default": {"backend": "helper"},
         "backend": "helper",
         "defaults": {"backnd": "helper", "models": {}, "imageModel": "x"},
-        "list": [{"id": "desk", "name": "Desk"}, {"id": "shop", "defualt": True, "model": model}],
+        "list": [
+            {"id": "desk", "name": "Desk", "identity": identity},
+            {"id": "shop", "defualt": True, "model": model},
+        ],
     }
     tts = {"providr": "voice", "providers": {}, "effects": 1}
     assert wire(agents=agents, core_tts=tts).notes == [
         "agents.backend is ignored; did you mean 'backends'?",
         "agents.defaults.backnd is ignored; did you mean 'backend'?",
+        "agents.list.0.identity.nmae is ignored; did you mean 'name'?",
         "agents.list.1.defualt is ignored; did you mean 'default'?",
         "agents.list.1.model.fallback is ignored; did you mean 'fallbacks'?",
         "tts.providr is ignored; did you mean 'provider'?",

@@ -144,6 +144,7 @@ class AgentDirectory:
             yield from misspelt(path, entry, keys)
             if isinstance(entry.get("model"), Mapping):
                 yield from misspelt(f"{path}.model", entry["model"], _MODEL_KEYS)
+            yield from misspelt(f"{path}.identity", entry.get("identity") or {}, IDENTITY_KEYS)
         places = {"agents.defaults": self._defaults}
         places |= {f"agent {key!r} in agents.list": one for key, one in self._entries.items()}
         for place, source in places.items():
