@@ -187,6 +187,30 @@ async def test_a_carrier_that_nobody_named_is_warned_of(
     assert (told in caplog.text) is not named
 
 
+async def test_what_may_be_a_mistake_is_told_once_however_often_a_start_is_tried(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("voicecall_gateway.services.FIRST_WAIT_S", 0.0)
+    starts = []
+    again = anyio.Event()
+
+    def away(config: Any, context: ProviderContext) -> Any:
+        starts.append(context)
+        if len(starts) == 2:
+            again.set()
+        raise StoreError("the database is away")
+
+    more = replace(info(ProviderKind.STORE, "away"), factory=away)
+    phone: dict[str, Any] = {
+        "store": {"provider": "away"},
+        "inboundGreeting": "Good day, {caller}.",
+    }
+    async with running(tmp_path, more, **phone):
+        with anyio.fail_after(30):
+            await again.wait()
+    assert caplog.text.count("inboundGreeting: {caller} is spoken literally") == 1
+
+
 async def test_who_asks_a_phone_that_stops_is_told_so(tmp_path: Path) -> None:
     async with running(tmp_path, info(ProviderKind.TURN, "spare")) as gateway:
         tool = gateway.host.tools["voice_call"]

@@ -78,6 +78,8 @@ class PhoneService:
         self._host = host
         self._problems: list[str] = []
         """Why the phone is not running."""
+        self._remarks: list[str] = []
+        """Those of the last start."""
         self._running: _Running | None = None
         self._ran = False
         self._awaited: TunnelKeeper | None = None
@@ -168,11 +170,7 @@ class PhoneService:
             _log.warning("the phone does not start: %s", "; ".join(missing))
             yield
             return
-        for note in wiring.notes:
-            _log.warning(note)
-        if "provider" not in config.model_fields_set:
-            label = require(wiring.carrier)[0].label
-            _log.warning("%s.provider is not set: calls go through %s", CONFIG_PATH, label)
+        self._remark(wiring, config)
         settled, over = anyio.Event(), anyio.Event()
         async with anyio.create_task_group() as tasks:
             tasks.start_soon(self._keep, wiring, settled, over)
@@ -183,6 +181,18 @@ class PhoneService:
                 if self._running is None:
                     tasks.cancel_scope.cancel()
                 over.set()
+
+    def _remark(self, wiring: Wiring, config: VoiceCallConfig) -> None:
+        """Log what works, but may be a mistake: once, although a start that fails is tried again
+        and again."""
+        remarks = [*wiring.notes]
+        if "provider" not in config.model_fields_set:
+            label = require(wiring.carrier)[0].label
+            remarks.append(f"{CONFIG_PATH}.provider is not set: calls go through {label}")
+        for remark in remarks:
+            if remark not in self._remarks:
+                _log.warning("%s", remark)
+        self._remarks = remarks
 
     async def _keep(self, wiring: Wiring, settled: anyio.Event, over: anyio.Event) -> None:
         """Run the phone. If its start fails after it has waited for its tunnel, it is retried here:
