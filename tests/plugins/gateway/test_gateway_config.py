@@ -182,6 +182,10 @@ def test_defaults() -> None:
             {"plugins": {"entries": {"y": {}, "x": {"provider": "mock"}}}},
             "x.provider: unknown key; the keys of a plugin belong in plugins.entries.x.config",
         ),
+        (
+            {"plugins": {"x": {"config": {}}}},
+            "plugins.x: unknown key; a plugin is configured in plugins.entries.x.config",
+        ),
         ({"plugins": {"entries": {"x": 1}}}, "plugins.entries.x: must be an object"),
         ({"plugins": {"deny": "x"}}, "plugins.deny: "),
         (

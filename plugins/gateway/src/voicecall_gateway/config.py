@@ -220,9 +220,14 @@ def _plugins(source: str, values: dict[str, Any]) -> PluginsSection:
     try:
         return _validated(source, PluginsSection, values, "plugins")
     except ConfigError as error:
-        if not isinstance(entries, dict) or "did you mean" in str(error):
+        if "did you mean" in str(error):
             raise
-        for plugin_id, entry in entries.items():
+        for key, value in values.items():
+            if isinstance(value, dict) and key not in PluginsSection.model_fields:
+                raise ConfigError(
+                    f"{error}; a plugin is configured in plugins.entries.{key}.config"
+                ) from None
+        for plugin_id, entry in entries.items() if isinstance(entries, dict) else ():
             if isinstance(entry, dict) and entry.keys() - PluginEntry.model_fields.keys():
                 raise ConfigError(
                     f"{error}; the keys of a plugin belong in plugins.entries.{plugin_id}.config"
