@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from voicecall import ProviderContext
+from voicecall.errors import WebhookRejected
 from voicecall.telephony import Verified, WebhookRequest
 from voicecall_calls.server import CallServer, WebhookSecurity
 from voicecall_mock.config import MockConfig
@@ -78,8 +79,8 @@ async def test_each_request_that_is_wrong_has_its_status(
             assert caplog.messages.count(told) == 1
         # Only what may be an attack, or a wrong setting, is a warning.
         for status, level in ((405, logging.INFO), (401, logging.WARNING), (413, logging.WARNING)):
-            told = [each for each in caplog.records if f" refused: {status}, " in each.getMessage()]
-            assert {each.levelno for each in told} == {level}
+            lines = [each for each in caplog.records if f" refused: {status}," in each.getMessage()]
+            assert {line.levelno for line in lines} == {level}
         assert server.refused_webhooks == Counter(status for status, *_ in requests)
         # None of them has used anything up.
         response = await client.post(url, content=body, headers=right)
@@ -215,3 +216,22 @@ async def test_a_genuine_request_without_an_identity_is_401() -> None:
         response = await client.post(server.local_url, content=body, headers=headers)
         assert (response.status_code, response.text) == (401, HTTPStatus(401).phrase)
         assert desk.handled == []
+
+
+class Peculiar(MockProvider):
+    """Refuses with a status that has no name."""
+
+    def verify(self, request: WebhookRequest, now_ms: int) -> Verified:
+        raise WebhookRejected(499, "not today", headers={"x-more": "yes"})
+
+
+async def test_a_status_without_a_name_is_an_answer_too() -> None:
+    provider = Peculiar(MockConfig(), ProviderContext(Path("unused")))
+    carrier = CARRIERS["mock"]
+    async with listening(provider) as (server, desk, client):
+        body = carrier.ringing()
+        headers: dict[str, Any] = carrier.signed(server.local_url, body)
+        response = await client.post(server.local_url, content=body, headers=headers)
+        assert (response.status_code, response.text) == (499, "Refused")
+        assert response.headers["x-more"] == "yes"
+        assert (desk.handled, server.refused_webhooks) == ([], {499: 1})
