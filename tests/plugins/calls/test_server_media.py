@@ -22,6 +22,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from voicecall import MULAW_8K, ProviderContext
+from voicecall.errors import WebhookRejected
 from voicecall.events import CarrierEvent
 from voicecall.media import (
     Audio,
@@ -162,6 +163,8 @@ class Carrier(MockProvider):
     signed: Any = None
 
     def verify_upgrade(self, upgrade: Upgrade, now_ms: int) -> Any:
+        if isinstance(self.signed, WebhookRejected):
+            raise self.signed
         return self.signed
 
     def media_codec(self, upgrade: Upgrade) -> MediaCodec:
@@ -402,6 +405,19 @@ async def test_a_handshake_that_is_not_said_to_be_right_is_401(
             await dial(server)
         assert caught.value.response.status_code == 401
     assert f"verify_upgrade returns {signed!r}" in caplog.text
+
+
+@pytest.mark.parametrize(("status", "answered"), [(403, 403), (499, 401), (200, 401)])
+async def test_a_handshake_is_refused_with_a_status_that_it_can_have(
+    status: int, answered: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving(signed=WebhookRejected(status, "not ours")) as (server, _):
+        with pytest.raises(InvalidStatus) as caught:
+            await dial(server)
+        response = caught.value.response
+        assert (response.status_code, response.body) == (answered, b"Unauthorized")
+        assert server.refused_sockets == {answered: 1}
+    assert "media socket of 127.0.0.1 refused: not ours" in caplog.text
 
 
 async def test_a_fast_path_for_audio_that_fails_is_logged(

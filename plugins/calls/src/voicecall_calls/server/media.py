@@ -22,6 +22,7 @@ from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from http import HTTPStatus
 
 import anyio
 from anyio.abc import TaskGroup
@@ -45,6 +46,7 @@ __all__ = ["MediaServer"]
 logger = logging.getLogger("voicecall.calls.server")
 
 _LOOK_EVERY_S = 1.0
+_REFUSALS = frozenset(status for status in HTTPStatus if status >= 400)
 
 
 class MediaServer:
@@ -147,7 +149,9 @@ class MediaServer:
         except WebhookRejected as refused:
             reason = loggable(refused.reason)
             self._log.warning("media socket of %s refused: %s", upgrade.client, reason)
-            return Refusal(refused.status, "Unauthorized")
+            # Any other status cannot be the answer to a handshake.
+            status = refused.status if refused.status in _REFUSALS else 401
+            return Refusal(status, "Unauthorized")
         except (Exception, SystemExit):
             logger.exception("no codec for the media socket of %s", upgrade.client)
             return Refusal(500, "Internal Server Error")
