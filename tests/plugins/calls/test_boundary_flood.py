@@ -71,6 +71,7 @@ async def test_slow_bodies_give_way(security: WebhookSecurity, count: int) -> No
             answer = await streams[0].receive()
             assert answer.startswith(b"HTTP/1.1 429 ")
             assert b"retry-after: 1" in answer
+            assert b"connection: close" in answer
             with pytest.raises(anyio.EndOfStream):
                 await streams[0].receive()
         assert len(desk.handled) == 5
@@ -90,6 +91,8 @@ async def test_nobody_gets_past_slow_bodies_who_is_not_genuine(
                 response = await client.post(url, content=sent, headers=headers)
                 assert response.status_code == 429
                 assert response.headers["retry-after"] == "1"
+                # As it would be with a place.
+                assert (response.headers.get("connection") == "close") is (sent is huge)
             async with flooded(server, 1) as standing:
                 assert (await standing[0].receive()).startswith(b"HTTP/1.1 429 ")
             assert desk.handled == []
