@@ -119,6 +119,15 @@ async def test_a_call_that_is_over_before_its_turn_is_not_placed(turned_away: in
         assert dialled(desk) == first
 
 
+async def test_a_call_that_is_over_once_its_limit_was_refused_is_not_placed() -> None:
+    async with open_desk(longest_call_s=300) as desk:
+        wanted = [True, False]
+        with pytest.raises(ProviderUnavailable, match="not sent"):
+            await desk.dial(wanted=lambda: wanted.pop(0))
+        assert dialled(desk) == 0
+        assert len(desk.entries("request")) == 1
+
+
 async def test_a_call_that_is_over_before_other_requests_are_is_not_placed(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
