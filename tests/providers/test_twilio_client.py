@@ -460,8 +460,9 @@ async def test_a_call_that_is_over_is_hung_up_with_success() -> None:
         ):
             await desk.provider.perform(call, action)
         for other in (tel.Speak("u-1", "Hello"), tel.AttachStream(desk.attach())):
-            with pytest.raises(RequestRejected, match="the call is over"):
+            with pytest.raises(RequestRejected, match="the call is over") as caught:
                 await desk.provider.perform(call, other)
+            assert (caught.value.status, caught.value.request_id is None) == (400, False)
         unknown = desk.ref("out-1", "CA" + "0" * 32)
         await desk.provider.perform(unknown, tel.Hangup())
 
