@@ -491,6 +491,18 @@ async def test_a_call_that_rings_can_be_ended() -> None:
         assert end.reason.value == "hangup-bot"
 
 
+@pytest.mark.parametrize("action", [tel.StopListening(), tel.PlayDigits("12")])
+async def test_a_call_goes_on_behind_a_command_that_leads_nowhere(action: tel.Action) -> None:
+    async with open_desk() as desk:
+        call = await connected(desk)
+        before = len(desk.all(ev.Active))
+        await desk.provider.perform(call, action)
+        # The line is held, and asks what to do.
+        await desk.event(ev.Active, before + 2)
+        assert (await desk.provider.status(call)).status is ev.CarrierStatus.CONNECTED
+        await desk.provider.perform(call, tel.Hangup())
+
+
 async def test_words_that_just_fit_into_a_request_are_said() -> None:
     async with open_desk() as desk:
         call = await connected(desk)
