@@ -296,7 +296,8 @@ def test_streams_tell_of_their_ends() -> None:
     [failed] = events(told)
     assert isinstance(failed, ev.StreamFailed)
     assert (failed.stream_id, failed.error, failed.call_id) == ("MZ1", "31920", "c-1")
-    assert failed.key != stopped.key
+    [other] = events(request(url, StreamSid="MZ2", StreamEvent="stream-error"))
+    assert len({stopped.key, failed.key, other.key}) == 3
 
 
 @pytest.mark.usefixtures("far_from_utc")
