@@ -353,7 +353,8 @@ class TelephonyProvider(Provider):
     async def register_webhook(self, url: str) -> None:
         """Set the webhook URL for inbound calls at the carrier, if it has an API for that. Called
         at start, and whenever the public URL changes. The phone starts once this has returned or
-        failed; a failure is logged."""
+        failed. A failure is logged; after one that is retryable, or whose outcome is unknown, this
+        is called again."""
         return
 
     async def probe(self, webhook_url: str, numbers: Sequence[str]) -> Sequence[Probe]:

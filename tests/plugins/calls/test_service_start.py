@@ -14,7 +14,7 @@ from typing import Any
 import anyio
 import pytest
 
-from voicecall.errors import StoreError
+from voicecall.errors import OutcomeUnknown, ProviderUnavailable, RequestRejected, StoreError
 from voicecall.hosting import ToolCall
 from voicecall.model import CallRecord
 from voicecall.providers import ProviderContext, ProviderInfo, ProviderKind
@@ -26,6 +26,7 @@ from voicecall_calls.store import SqliteStore
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing import speech
+from voicecall_testing.clock import virtual_backend
 from voicecall_testing.duplex import ScriptedRealtime
 from voicecall_testing.fakes import NATIVE, STREAMING, ScriptedCarrier
 from voicecall_testing.offering import offered
@@ -331,6 +332,40 @@ async def test_a_carrier_that_cannot_be_told_of_webhooks_keeps_no_phone_down(
     assert "the carrier could not be told where inbound calls go" in caplog.text
 
 
+@pytest.mark.parametrize("anyio_backend", [virtual_backend])
+@pytest.mark.parametrize(
+    ("error", "counts"),
+    [
+        (ProviderUnavailable("down", provider="away"), [1, 2, 3, 4, 4]),
+        (OutcomeUnknown("no reply", provider="away"), [1, 2, 3, 4, 4]),
+        (RequestRejected("no", provider="away"), [1, 1, 1, 1, 1]),
+    ],
+)
+async def test_a_carrier_that_was_away_at_the_start_is_told_of_webhooks_later(
+    tmp_path: Path, error: Exception, counts: list[int]
+) -> None:
+    urls: list[str] = []
+
+    class Away(ScriptedCarrier):
+        async def register_webhook(self, url: str) -> None:
+            urls.append(url)
+            if len(urls) < 4:
+                raise error
+
+    carrier = replace(
+        info(ProviderKind.TELEPHONY, "away", capabilities=STREAMING),
+        factory=lambda config, context: Away(),
+    )
+    async with started(tmp_path, carrier, provider="away") as problems:
+        assert problems == []
+        found = [len(urls)]
+        for pause in (1, 2, 4, 600):
+            await anyio.sleep(pause + 0.1)
+            found.append(len(urls))
+    assert found == counts
+    assert len(set(urls)) == 1
+
+
 @pytest.mark.parametrize("kind", [ProviderKind.TELEPHONY, ProviderKind.TTS])
 async def test_a_provider_that_never_opens_does_not_hold_up_the_stop(
     tmp_path: Path,
@@ -426,6 +461,7 @@ from voicecall.registry import Registry
 from voicecall_gateway.config import config_from_tree
 from voicecall_gateway.runtime import Gateway
 from voicecall_testing import speech
+from voicecall_testing.clock import virtual_backend
 
 async def main():
     phone = {"serve": {"port": 0}, **json.loads(sys.argv[2])}

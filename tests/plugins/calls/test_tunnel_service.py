@@ -14,7 +14,7 @@ from tests.e2e.lab.puppets import PhonePlugin
 from tests.ports import reserve_port
 
 from voicecall import ProviderInfo, ProviderKind
-from voicecall.errors import ConfigError
+from voicecall.errors import ConfigError, ProviderUnavailable
 from voicecall.registry import Registry
 from voicecall_calls.service import PhoneService
 from voicecall_gateway.config import config_from_tree
@@ -39,11 +39,14 @@ class Carrier(ScriptedCarrier):
         self.asked: list[str] = []
         self.slow: dict[str, anyio.Event] = {}
         """By URL: when the carrier has taken it."""
+        self.away = False
 
     async def register_webhook(self, url: str) -> None:
         self.asked.append(url)
         if url in self.slow:
             await self.slow[url].wait()
+        if self.away:
+            raise ProviderUnavailable("down", provider="far")
         self.urls.append(url)
         self.told.set()
 
@@ -216,6 +219,23 @@ async def test_a_gateway_that_waits_for_its_tunnel_can_be_stopped(tmp_path: Path
         assert town.phone.server is None
         assert len(town.tunnel.opened) > 5
     assert town.tunnel.closed == len(town.tunnel.opened)
+
+
+@pytest.mark.parametrize("anyio_backend", [virtual_backend])
+async def test_a_carrier_that_could_not_be_reached_is_given_the_newest_url(tmp_path: Path) -> None:
+    town = Town()
+    town.carrier.away = True
+    async with town.gateway(tmp_path) as gateway:
+        assert gateway.problems() == []
+        town.tunnel.move("https://two.example")
+        await anyio.sleep(0.5)
+        two = "https://two.example/voice/webhook"
+        assert town.carrier.asked[1:] == [two]
+        town.carrier.away = False
+        await anyio.sleep(0.4)
+        assert town.carrier.urls == []
+        await anyio.sleep(600)
+    assert town.carrier.urls == [two]
 
 
 async def test_a_carrier_of_this_machine_does_without(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import anyio
 
-from voicecall.errors import ConfigError, ProviderError, VoicecallError
+from voicecall.errors import ConfigError, OutcomeUnknown, ProviderError, VoicecallError
 from voicecall.hosting import GatewayHost, ToolSpec
 from voicecall.model import MediaPath
 from voicecall.providers import ProviderKind
@@ -293,10 +293,10 @@ class PhoneService:
         stack.callback(self._rpc.tasks.cancel_scope.cancel)
         self._problems = [f"the phone is starting: {info.label} is told where inbound calls go"]
         url = server.webhook_url
-        await _announce(carrier, url)
+        done = await _announce(carrier, url)
         _log.info("the phone is ready at %s", url)
-        if tunnel is not None:
-            self._rpc.tasks.start_soon(_keep_announced, carrier, server, url, moved)
+        if tunnel is not None or not done:
+            self._rpc.tasks.start_soon(_keep_announced, carrier, server, url, done, moved)
         operations = CallOperations(
             engine,
             dialling_agent=lambda requested: talking.book.dialling_agent(requested),
@@ -357,22 +357,35 @@ def _is_own(error: Exception) -> bool:
     return isinstance(error, VoicecallError)
 
 
-async def _keep_announced(carrier: Any, server: CallServer, told: str, moved: News) -> None:
-    """Announce each URL that differs from the last one ``told``, in order: the newest must win."""
+async def _keep_announced(
+    carrier: Any, server: CallServer, url: str, done: bool, moved: News
+) -> None:
+    """Announce each URL that differs from ``url``, the last one, in order: the newest must win.
+    Until one is ``done``, try again after 1 s, then after twice as long each time, up to a minute.
+    """
+    wait = FIRST_WAIT_S
     while True:
-        if (url := server.webhook_url) == told:
-            await moved.wait()
-            continue
-        _log.info("the phone's URL is now %s", url)
-        await _announce(carrier, url)
-        told = url
+        if server.webhook_url == url:
+            if await moved.wait(None if done else wait):
+                continue
+            wait = min(wait * 2, LONGEST_WAIT_S)
+        else:
+            url, wait = server.webhook_url, FIRST_WAIT_S
+            _log.info("the phone's URL is now %s", url)
+        done = await _announce(carrier, url)
 
 
-async def _announce(carrier: Any, url: str) -> None:
-    """Tell the carrier where to report inbound calls."""
+async def _announce(carrier: Any, url: str) -> bool:
+    """Tell the carrier where to report inbound calls. False if it should be tried again."""
+    failed = "the carrier could not be told where inbound calls go"
     try:
         await carrier.register_webhook(url)
     except ProviderError as error:
-        _log.warning("the carrier could not be told where inbound calls go: %s", error)
+        # If the carrier has the URL already, it may get it twice.
+        if error.retryable or isinstance(error, OutcomeUnknown):
+            _log.warning("%s: %s; it will be told again", failed, error)
+            return False
+        _log.warning("%s: %s", failed, error)
     except (Exception, SystemExit):  # noqa: BLE001 (a carrier's code can raise anything)
-        _log.exception("the carrier could not be told where inbound calls go")
+        _log.exception("%s", failed)
+    return True
