@@ -53,13 +53,14 @@ def setup_checks(context: SetupContext) -> Sequence[SetupCheck]:
     except VoicecallError as error:
         wrong = SetupCheck("provider-config", False, str(error))
         return [_enabled(context, config.enabled), wrong, *local]
-    # What a carrier needs depends on its block.
+    # What a carrier needs depends on its block, and is unknown if the package cannot be loaded.
     known = wiring.carrier.message not in wiring.wrong
+    loaded = wiring.carrier.outcome is not Selection.MISSING_CONFIGURED_PROVIDER
     checks = [
         _enabled(context, config.enabled),
         *([_provider(wiring)] if known else []),
         _provider_config(wiring),
-        *([_exposure(wiring)] if known else []),
+        *([_exposure(wiring)] if known and loaded else []),
         _mode(wiring),
         _agent(wiring),
     ]
