@@ -263,8 +263,16 @@ def test_what_is_wrong_beside_what_is_missing() -> None:
     block = {"limit": 0, "inner": {"maxCals": 1}}
     assert wrong_keys(Outer, block, "a", ["fromNumber"], env={"limit": "LIMIT"}) == (
         "a.inner.maxCals: unknown key; did you mean 'maxCalls'?;"
-        " a.limit: must be more than 0 (or set LIMIT)"
+        " a.limit (or LIMIT): must be more than 0"
     )
+
+
+def test_a_secret_that_the_model_does_not_declare_is_told_from_a_misspelt_key() -> None:
+    values = {"fromNumber": "+1", "fromNumbr": "from the environment"}
+    with pytest.raises(ConfigError) as error:
+        validate(Outer, values, "a", env={"fromNumbr": "FROM"})
+    message = "a.fromNumbr: unknown key: FROM supplies it, so the provider's model must declare it"
+    assert str(error.value) == message
 
 
 def test_what_keys_have_to_do_with_each_other_waits_for_those_that_are_missing() -> None:

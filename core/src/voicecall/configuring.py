@@ -192,9 +192,15 @@ def _problem(
         full += "." + item["ctx"]["discriminator"].strip("'")
         known = [tag for tag in item["ctx"].get("expected_tags", "").split(", ") if tag]
         message = "must be one of " + ", ".join(known) if known else "is required"
-    if len(location) == 1 and location[0] in env:
-        message += f" (or set {env[location[0]]})"
-    return full or "configuration", message
+    variable = env.get(location[0]) if len(location) == 1 else None
+    if variable is None:
+        return full or "configuration", message
+    if item["type"] == "missing":
+        return full, f"{message} (or set {variable})"
+    if item["type"] == "extra_forbidden":
+        return full, f"unknown key: {variable} supplies it, so the provider's model must declare it"
+    # The value may come from either.
+    return f"{full} (or {variable})", message
 
 
 def _location(parts: Sequence[str | int], values: Any, *, missing: bool) -> list[str]:
