@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from typing import Any, NoReturn
 
 from anyio.from_thread import start_blocking_portal
@@ -17,6 +17,7 @@ from voicecall_calls.commands.offline import PHONE_OFF
 from voicecall_gateway.auth import SCOPES
 from voicecall_gateway.config import LoadedConfig
 from voicecall_gateway.logs import Mask, configure_logging, credentials_in
+from voicecall_gateway.output import print_error
 from voicecall_gateway.runtime import Gateway
 
 __all__ = ["Standalone"]
@@ -41,6 +42,7 @@ class Standalone:
         mask = Mask(credentials_in(loaded.tree))
         configure_logging(loaded.state_dir, mask, stderr=False)
         self.lasting = False
+        self._drain_s = loaded.gateway.drain_seconds
         self._begun = False
         self._interrupted: int | None = None
         """The latest signal."""
@@ -81,7 +83,20 @@ class Standalone:
             while self.lasting and self._interrupted is None and self._live():
                 time.sleep(_POLL_S)
         finally:
-            self._stack.close()
+            try:
+                self._announce_drain()
+            finally:
+                self._stack.close()
+
+    def _announce_drain(self) -> None:
+        """Say why a command that was interrupted does not end yet."""
+        # A phone that is not running refuses to be asked, and has no calls.
+        with suppress(VoicecallError):
+            if self._interrupted is not None and self._drain_s and self._live():
+                print_error(
+                    f"the call has up to {self._drain_s:g} s to end;"
+                    " interrupt again to stop at once"
+                )
 
     def _live(self) -> bool:
         return bool(self.call("voicecall.status", {})["calls"])
