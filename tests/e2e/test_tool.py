@@ -143,6 +143,8 @@ async def test_what_is_wrong_comes_back_in_the_envelope(tmp_path: Path) -> None:
             ("end_call", {"callId": "x"}, "x"),
             ("get_status", {}, "callId is required"),
             (None, {"mode": "status"}, "sid is required"),
+            (None, {"callId": "x", "message": "Hello."}, "action is required with callId"),
+            (None, {"digits": "1", "message": "Hello."}, "action is required with digits"),
             (None, {}, "to is required"),
             ("initiate_call", {"message": "Hello.", "too": PHONE}, "'too'; did you mean 'to'?"),
             ("initiate_call", {"message": "Hello.", "brief": {"task": "x"}}, "'brief'"),

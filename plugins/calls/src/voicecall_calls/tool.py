@@ -117,6 +117,10 @@ async def _run(operations: CallOperations, arguments: Params) -> Params:
 
 async def _legacy(operations: CallOperations, arguments: Params) -> Params:
     """The older form, without an action: mode call (default) or status."""
+    for name in ("callId", "digits"):
+        if text_in(arguments, name) is not None:
+            # What is meant for a live call must not place one to the configured number.
+            raise InvalidRequest(f"action is required with {name}")
     if text_in(arguments, "mode") == "status":
         return await operations.status(required(arguments, "sid"))
     return await dial(operations, {**arguments, "mode": None}, text_in(arguments, "to"))
