@@ -440,6 +440,34 @@ def test_what_several_models_lack_is_said_once() -> None:
         assert found[name].message == "a key is needed: set BIG_KEY"
 
 
+def test_a_wrong_model_is_found_where_the_file_has_it() -> None:
+    def check(config: Any, models: Collection[str]) -> Sequence[str]:
+        return ["agents.backends.asked.model: Unknown provider: v"]
+
+    class Asked(ConfigModel):
+        model: str
+
+    asked = info(ProviderKind.AGENT, "asked", check=check)
+    more = (replace(asked, config_model=lambda: Asked, required=("model",)),)
+    models: dict[str, dict[str, Any]] = {
+        "agents.defaults.model": {"defaults": {"backend": "asked", "model": "v/small"}},
+        "agents.defaults.model.primary": {
+            "defaults": {
+                "backend": "asked",
+                "model": {"primary": "v/small", "fallbacks": ["v/big"]},
+            },
+        },
+        "agents.backends.asked.model": {
+            "defaults": {"backend": "asked", "model": "w/small"},
+            "backends": {"asked": {"model": "v/small"}},
+        },
+    }
+    for place, agents in models.items():
+        found = checks(agents=agents, more=more)
+        assert found["agent"].message == f"{place}: Unknown provider: v"
+        assert "notes" not in found
+
+
 def test_a_model_that_cannot_take_over_is_told_of_and_needed_by_nobody() -> None:
     def check(config: Any, models: Collection[str]) -> Sequence[str]:
         return [f"the model {name!r} needs a key" for name in models if "big" in name]

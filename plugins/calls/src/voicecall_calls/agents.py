@@ -88,10 +88,22 @@ class AgentDirectory:
     def block(self, info: ProviderInfo) -> Mapping[str, Any]:
         """The configuration of a backend. If it requires a model and names none, it gets the one
         in ``agents.defaults``."""
-        block, model = self.blocks.get(info.id, {}), _text_in(self._defaults, "model")
-        if model is None or "model" not in info.required or block.get("model") is not None:
-            return block
-        return {**block, "model": model}
+        block = self.blocks.get(info.id, {})
+        return {**block, "model": model} if (model := self._lent(info)) else block
+
+    def located(self, info: ProviderInfo, text: str) -> str:
+        """``text`` about the configuration of a backend, with the key that the file has for its
+        model."""
+        if self._lent(info) is None:
+            return text
+        primary = ".primary" if isinstance(self._defaults["model"], Mapping) else ""
+        key = f"agents.defaults.model{primary}"
+        return text.replace(f"agents.backends.{info.id}.model:", f"{key}:")
+
+    def _lent(self, info: ProviderInfo) -> str | None:
+        """The model that a backend gets from ``agents.defaults``, if it does."""
+        wanted = "model" in info.required and self.blocks.get(info.id, {}).get("model") is None
+        return _text_in(self._defaults, "model") if wanted else None
 
     def model(self, agent_id: str) -> str | None:
         """The agent's model; None if the configuration names none."""

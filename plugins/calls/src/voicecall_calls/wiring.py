@@ -246,7 +246,7 @@ def _backend_problems(wiring: Wiring, agent_id: str, selected: Selected) -> list
                 note = f"a fallback model cannot be used: {text}"
                 if text not in (*problems, *remarks) and note not in wiring.notes:
                     wiring.notes.append(note)
-            return problems
+            return [wiring.agents.located(selected.info, text) for text in problems]
         what = f"it returns {type(found).__name__}, not a sequence of strings"
     except VoicecallError as error:
         return [str(error)]
