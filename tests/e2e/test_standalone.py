@@ -283,7 +283,7 @@ def test_an_empty_id_is_no_call(home: Home) -> None:
 
 def test_a_phone_that_is_off_is_told(home: Home) -> None:
     home.configure({"plugins": {"entries": {"voice-call": {"enabled": False}}}})
-    for command in (("latency",), ("pairing", "list")):
+    for command in (("latency",), ("pairing", "list"), TALK):
         said = home.run(*command).one_sentence()
         assert "the phone is off: set plugins.entries.voice-call.enabled to true" in said
 

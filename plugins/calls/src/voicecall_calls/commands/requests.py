@@ -9,7 +9,7 @@ from typing import Any
 
 import typer
 
-from voicecall.errors import CallError, ProviderError, VoicecallError
+from voicecall.errors import VoicecallError
 from voicecall_gateway.commandline import CommandLine, command_line
 from voicecall_gateway.output import print_error
 
@@ -72,12 +72,14 @@ def request(
         refused = False
         try:
             standalone = _become_gateway(context, line, config)
-            result: dict[str, Any] = standalone.call(method, params)
-        except (CallError, ProviderError):
-            refused = True
-            raise
+            try:
+                result: dict[str, Any] = standalone.call(method, params)
+            except VoicecallError:
+                refused = True
+                raise
         finally:
-            # A user who only mistyped something need not read about gateways.
+            # A user who only mistyped something, or whose phone is off, need not read about
+            # gateways.
             if not refused:
                 print_error(_NOTICE)
     else:
