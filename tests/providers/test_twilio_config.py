@@ -84,7 +84,7 @@ def test_credentials_come_from_the_environment() -> None:
         ({"accountSid": "AC1", "authToken": "${NOT_SET}"}, "twilio.authToken"),
         (
             {"accountSid": "SK1", "authToken": "t"},
-            r"twilio\.accountSid \(or TWILIO_ACCOUNT_SID\): must be the account's SID, which begins",
+            r"twilio\.accountSid \(or TWILIO_ACCOUNT_SID\): must be the account's SID, which",
         ),
         ({"accountSid": "AC1\n", "authToken": "t"}, "twilio.accountSid"),
         ({"accountSid": "AC1/../x", "authToken": "t"}, "twilio.accountSid"),
