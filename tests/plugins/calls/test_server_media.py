@@ -389,11 +389,17 @@ async def test_a_start_that_names_not_both_call_and_stream_closes_the_socket(nam
         assert engine.lines == []
 
 
-async def test_a_carrier_without_a_codec_for_a_socket_is_500() -> None:
+async def test_a_carrier_without_a_codec_for_a_socket_is_500(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
     async with serving(codec=BrokenCodec) as (server, _):
         with pytest.raises(InvalidStatus) as caught:
             await dial(server)
-        assert caught.value.response.status_code == 500
+        response = caught.value.response
+        # Not what went wrong, which concerns nobody outside.
+        assert (response.status_code, response.body) == (500, b"Internal Server Error")
+        assert server.refused_sockets == {500: 1}
+    assert "no codec for the media socket of 127.0.0.1" in caplog.text
 
 
 @pytest.mark.parametrize("signed", [False, "yes", 0])
