@@ -100,12 +100,16 @@ async def test_a_socket_that_finds_no_path_is_told_of(caplog: pytest.LogCaptureF
     assert plain.startswith("no upgrade in a request at /voice/stream, the path of media sockets")
 
 
-async def test_over_the_cap_sockets_are_503_and_who_is_in_stays_in(carrier: Carrier) -> None:
+async def test_over_the_cap_sockets_are_503_and_who_is_in_stays_in(
+    carrier: Carrier, caplog: pytest.LogCaptureFixture
+) -> None:
     async with listening(carrier.provider(), max_connections=1) as (server, desk, _):
         async with dial(server) as client:
             await client.send(carrier.start("good", "CA1", "MZ1"))
             await until_open(desk)
             assert await refusal(dial(server)) == (503, "Too many media stream connections")
+            told = "media socket of 127.0.0.1 refused: too many connections"
+            assert caplog.messages == [told]
             await client.send(carrier.audio(b"\x7f" * 160))
             while not desk.lines[0].events:
                 await anyio.sleep(0.002)
