@@ -34,7 +34,7 @@ from voicecall.media import (
     Started,
     Upgrade,
 )
-from voicecall.seam import SystemSeam
+from voicecall.seam import Seam, SystemSeam
 from voicecall.telephony import Verified, WebhookReply, WebhookRequest
 from voicecall_calls.config import ServeConfig
 from voicecall_calls.doors import AdmissionRefused, Attachment, MediaSocket
@@ -177,6 +177,7 @@ def make_server(
     security: WebhookSecurity | None = None,
     codec: type[MockCodec] = CarefulCodec,
     signed: object = None,
+    seam: Seam | None = None,
     **stream: Any,
 ) -> CallServer:
     provider = Carrier(MockConfig(), ProviderContext(Path("unused")))
@@ -188,7 +189,7 @@ def make_server(
         serve=ServeConfig(port=0),
         stream=StreamOptions(**stream),
         security=security or WebhookSecurity(),
-        seam=SystemSeam(),
+        seam=seam or SystemSeam(),
     )
 
 
@@ -356,6 +357,32 @@ async def test_a_carrier_that_tries_again_what_is_refused_fills_no_log(
     first = "media socket of 127.0.0.1 closed: 1008 Unknown call"
     assert refused[0] == first
     assert refused[1:] == [f"{first} (4 more in 0 s)"]
+
+
+class Ahead(SystemSeam):
+    """A clock that may be ahead of the real one."""
+
+    by_s = 0.0
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.by_s
+
+
+async def test_how_often_a_socket_was_refused_is_told_before_the_server_stops(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.INFO, logger="voicecall.calls.server")
+    seam = Ahead()
+    server = make_server(Engine(), seam=seam)
+    with anyio.fail_after(30):
+        async with server.run():
+            for _ in range(2):
+                async with dial(server) as client:
+                    await client.send(start("bad"))
+                    await close_of(client)
+            seam.by_s = 5
+            while not any("Unknown call (1 more in " in line for line in caplog.messages):
+                await anyio.sleep(0.01)
 
 
 async def test_sockets_are_counted_that_are_not_let_in() -> None:
