@@ -988,6 +988,22 @@ async def test_stopping_closes_every_socket_and_tells_every_line() -> None:
     assert server.open_sockets == server.pending_sockets == 0
 
 
+async def test_a_cancelled_owner_still_tells_every_line() -> None:
+    engine = Engine()
+    server = make_server(engine)
+    async with contextlib.AsyncExitStack() as peers:
+        with anyio.CancelScope() as scope, anyio.fail_after(30):
+            async with server.run():
+                client = await peers.enter_async_context(raw(server))
+                await client.send(0x81, start().encode())
+                await until_open(engine)
+                scope.cancel()
+                await anyio.sleep_forever()
+        # The peer did not answer the close, so it was cut off.
+        assert [line.closed_told for line in engine.lines] == [1]
+        assert server.open_sockets == 0
+
+
 async def test_stopping_takes_no_longer_than_its_sockets(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("voicecall_calls.server.media.CLOSE_GRACE_S", 60)
     engine = Engine()
