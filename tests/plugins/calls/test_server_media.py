@@ -385,7 +385,7 @@ async def test_how_often_a_socket_was_refused_is_told_before_the_server_stops(
                 await anyio.sleep(0.01)
 
 
-async def test_sockets_are_counted_that_are_not_let_in() -> None:
+async def test_sockets_are_counted_that_are_not_let_in(caplog: pytest.LogCaptureFixture) -> None:
     async with serving() as (server, engine):
         assert await refusal(server, "/more") == (404, b"Not Found")
         for token in ("bad", "broken", "bad"):
@@ -398,6 +398,7 @@ async def test_sockets_are_counted_that_are_not_let_in() -> None:
             await client.send(start())
             assert await close_of(client) == (1008, "Duplicate start")
         assert server.refused_sockets == {404: 1, 1008: 2, 1011: 1}
+    assert caplog.messages.count("admission of a media socket failed") == 1
 
 
 async def test_a_second_start_on_an_open_socket_closes_it() -> None:
