@@ -229,6 +229,20 @@ async def test_whoever_has_got_a_place_stands_no_more() -> None:
         places.give_back(slow)
 
 
+async def test_two_genuine_ones_at_once_take_two_places() -> None:
+    places = Places(per_client=2, total=2)
+    one, other = places.take("a"), places.take("a")
+    assert one is not None
+    assert other is not None
+    with places.reading(one, 60), places.reading(other, 60):
+        for lost in ([True, False], [True, True]):
+            genuine = places.take("a")
+            assert genuine is not None
+            assert places.claim(genuine)
+            assert [one.lost, other.lost] == lost
+        assert places.take("a") is None
+
+
 async def test_slow_bodies_of_one_client_give_way_to_another() -> None:
     places = Places(per_client=2, total=2)
     slow = [places.take("a") for _ in range(2)]
