@@ -162,6 +162,12 @@ def test_after_a_turn_the_line_is_kept() -> None:
     assert document(outbound(url)) == plain(held(round_=5))
 
 
+@pytest.mark.parametrize("count", ["", "x", "-1", "%C2%B2", "1234567890"])
+def test_a_round_that_is_no_number_is_the_first(count: str) -> None:
+    url = f"{OURS}&type=hold&i=ab&n={count}"
+    assert document(outbound(url)) == plain(held(round_=1))
+
+
 def test_the_fallback_of_a_document_goes_on_where_that_one_failed() -> None:
     def asked(failed: str) -> tel.WebhookRequest:
         return inbound(OURS, "in-progress", ErrorCode="11200", ErrorUrl=failed)
