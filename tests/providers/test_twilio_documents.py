@@ -142,6 +142,9 @@ def test_silence_is_listened_to_again_with_more_patience() -> None:
     assert document(outbound(NEXT)) == plain(response)
     # Keys are no turn: whoever pressed them may still say something.
     assert document(outbound(NEXT, Digits="1")) == plain(response)
+    # Nor are blanks, which make no event either.
+    assert document(outbound(NEXT, SpeechResult=" ")) == plain(response)
+    assert document(outbound(NEXT.replace("&t=tok-1", ""))) == plain(held())
 
 
 @pytest.mark.parametrize(
